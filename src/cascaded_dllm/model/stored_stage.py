@@ -87,10 +87,16 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    missing = CheckpointError(f"{path} is missing; the checkpoint is incomplete, use another")
     if not path.is_file():
-        raise CheckpointError(f"{path} is missing; the checkpoint is incomplete, use another")
+        raise missing
     try:
         return load_file(path)
+    except RuntimeError as error:
+        # A run that is going on may have deleted it since; the library has no type of its own for that.
+        if path.is_file():
+            raise
+        raise missing from error
     except SafetensorError as error:
         raise CheckpointError(
             f"{path} is truncated or not a safetensors file ({error}); use another checkpoint"

@@ -11,7 +11,7 @@ import torch
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.diffusion.process import process_from_name
 from cascaded_dllm.diffusion.schedule import schedule_from_settings
-from cascaded_dllm.errors import CheckpointError, ConfigError
+from cascaded_dllm.errors import CheckpointError, ConfigError, DataError
 from cascaded_dllm.file_names import BUNDLE_FILE
 from cascaded_dllm.model.hub_folder import hub_folder
 from cascaded_dllm.model.pretrained import PretrainedStage, load_stage
@@ -66,8 +66,8 @@ def read_cascade(
     # Lists of any kind are read once, not once for each stage; the specification tells what is none.
     given = tuple(lengths) if isinstance(lengths, Iterable) else lengths
     asked = None if given is None else CascadeSpec(given).stage_lengths
-    loaded = [with_lengths(load_stage(path, weights=chosen), asked) for path in stages]
-    shared = _tokenizer(loaded[0], tokenizer)
+    first, shared = _first_stage(stages[0], asked, weights=chosen, tokenizer=tokenizer)
+    loaded = [first, *(with_lengths(load_stage(path, weights=chosen), asked) for path in stages[1:])]
     used = written_lengths(loaded)
     for stage in loaded:
         require_same_tokenizer(stage, shared)
@@ -166,6 +166,22 @@ def _bundle(source: str | Path) -> Bundle | None:
     """The bundle at a name, path or hub id; None if its folder has no cascade.json, as that of a checkpoint."""
     folder = _local_folder(source)
     return Bundle.open(folder) if (folder / BUNDLE_FILE).is_file() else None
+
+
+def _first_stage(
+    source: str | Path, lengths: tuple[int, ...] | None, *, weights: Weights, tokenizer: str | Path | None
+) -> tuple[PretrainedStage, Tokenizer]:
+    """The first stage, and the tokenizer of all; of `load_stage`, `with_lengths` and `_tokenizer` it has the errors.
+
+    A run that is going on may delete the checkpoint in between. Then both are read from the next one.
+    """
+    while True:
+        first = with_lengths(load_stage(source, weights=weights), lengths)
+        try:
+            return first, _tokenizer(first, tokenizer)
+        except DataError:
+            if first.folder.is_dir() or first.folder == Path(source):
+                raise
 
 
 def _tokenizer(first: PretrainedStage, named: str | Path | None) -> Tokenizer:

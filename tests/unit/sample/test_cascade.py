@@ -13,8 +13,11 @@ from safetensors.torch import save_file
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule
 from cascaded_dllm.errors import CheckpointError, ConfigError
+from cascaded_dllm.model.integrity import write_checksums
 from cascaded_dllm.model.prefix_settings import TRUE_PREFIXES, PrefixSettings
+from cascaded_dllm.model.pretrained import PretrainedStage
 from cascaded_dllm.model.stage_settings import StageSettings
+from cascaded_dllm.sample import loading
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.control import GivenStage, Pin
 from cascaded_dllm.sample.drawing import Drawing
@@ -362,6 +365,28 @@ def test_tokenizer_may_be_named(tokenizer: Tokenizer, checkpoints: Callable[...,
         Cascade.from_pretrained([folder])
     named = Cascade.from_pretrained([folder], tokenizer=tmp_path / "elsewhere.json")
     assert named.tokenizer.fingerprint == tokenizer.fingerprint
+
+
+def test_tokenizer_that_the_run_deletes_with_its_checkpoint(
+    checkpoints: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that keeps one checkpoint has completed the next when it deletes the one that was read."""
+    folder = tmp_path / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    write_checksums(written := checkpoints(1))
+    written.rename(folder / "step_7")
+    original, asked = loading.load_stage, []
+
+    def and_the_run_goes_on(*arguments: Any, **more: Any) -> PretrainedStage:
+        found = original(*arguments, **more)
+        asked.append(found.folder.name)
+        if len(asked) == 1:
+            found.folder.rename(folder / "step_8")
+        return found
+
+    monkeypatch.setattr(loading, "load_stage", and_the_run_goes_on)
+    assert Cascade.from_pretrained([tmp_path / "run"]).trained_lengths == LENGTHS
+    assert asked == ["step_7", "step_8"]
 
 
 def test_stages_that_do_not_belong_together(checkpoints: Callable[..., Path]) -> None:

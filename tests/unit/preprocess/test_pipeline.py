@@ -465,6 +465,9 @@ def test_numbers_of_numpy(run, tmp_path):
         made = run(scorer=scorer, num_shards=np.int64(2), out_dir=tmp_path / "numpy")
         with pytest.raises(ConfigError, match=r"^num_shards is 1\.5; it must be a whole number of at least 1$"):
             run(num_shards=1.5)
+        scorer.background = None
+        with pytest.raises(ConfigError, match=r"^the scorer's background is None; it must be a number$"):
+            run(scorer=scorer)
     plain = PreprocessedDataset.open(run(num_shards=2))
     assert PreprocessedDataset.open(made).fingerprint == plain.fingerprint
 

@@ -79,15 +79,24 @@ def write_errors(fault: str, remedy: str) -> Iterator[None]:
         raise OutputError(f"{fault} ({error.strerror or error}); {remedy_for(error, remedy)}") from error
 
 
-def remedy_for(error: OSError, otherwise: str) -> str:
-    """What the user can do about an error: a limit of the process has a remedy of its own, whatever is written."""
-    match error.errno:
+def remedy_for(error: Exception, otherwise: str) -> str:
+    """What the user can do about an error: a limit of the process has a remedy of its own, whatever is at work."""
+    if is_short_of_processes(error):
+        return "raise the limit of processes and threads (ulimit -u, or that of the container), or use fewer workers"
+    match getattr(error, "errno", None):
         case errno.EMFILE | errno.ENFILE:
             return "raise the limit of open files (ulimit -n), or use fewer processes"
         case errno.EFBIG:
             return "raise the limit of the size of files (ulimit -f), or name a folder on another file system"
+        case errno.ENAMETOOLONG:
+            return "choose a shorter name; while it is written, it is longer by some 60 characters"
         case _:
             return otherwise
+
+
+def is_short_of_processes(error: Exception) -> bool:
+    """Whether an error says that the system gives this user no further process or thread; libraries only say so."""
+    return any(text in str(error) for text in (os.strerror(errno.EAGAIN), "can't start new thread"))
 
 
 def require_creatable(folder: Path, fault: str, remedy: str) -> None:
@@ -107,6 +116,22 @@ def require_creatable(folder: Path, fault: str, remedy: str) -> None:
     with write_errors(fault, remedy):
         probe.mkdir()
         probe.rmdir()
+
+
+def require_writable_file(final: Path) -> None:
+    """Checks, before long work, that `write_bytes` can write a file in a folder that exists; leaves nothing there.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    if final.exists() and not final.is_file():
+        return  # a pipe or a device: to open it may take its reader's turn
+    probe = _temporary_sibling(final)
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise _cannot_write(final, error) from error
 
 
 @contextlib.contextmanager
@@ -247,7 +272,8 @@ def remove_abandoned(
             continue
         if is_locked or owner["name"] in complete or _is_abandoned(path, owner["host"], int(owner["pid"])):
             shutil.rmtree(path, ignore_errors=True)
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what belongs to another user stays, and is in nobody's way
+                path.unlink()
 
 
 def _temporary_sibling(final: Path) -> Path:

@@ -68,8 +68,9 @@ def require_whole(
     Raises:
         ConfigError: it is not whole, or beyond a limit.
     """
+    is_bool = isinstance(value, bool) or str(getattr(value, "dtype", "")) == "torch.bool"
     try:
-        number = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+        number = None if is_bool else operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         number = None
     if number is None:

@@ -123,6 +123,15 @@ def test_killed_before_the_judge_is_written(
     assert same_judge(out, whole)
 
 
+def test_killed_before_the_checkpoints_are_removed(whole: Path, stories: Path, valid_stories: Path) -> None:
+    left = whole / "checkpoints" / "step_6"
+    left.mkdir(parents=True)
+    [finished] = made(stories, whole, valid=valid_stories).events()
+    assert isinstance(finished, JudgeFinished)
+    assert not finished.is_new
+    assert not left.parent.exists()
+
+
 def killed_at(name: str) -> Callable[[Path, Any], None]:
     def write(path: Path, value: Any) -> None:
         if path.name == name:

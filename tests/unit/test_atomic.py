@@ -18,6 +18,7 @@ from cascaded_dllm.atomic import (
     file_sha256,
     remove_abandoned,
     require_creatable,
+    require_writable_file,
     write_errors,
     write_json,
 )
@@ -231,6 +232,16 @@ def test_all_that_killed_writers_left_in_a_folder_is_removed(tmp_path):
     assert names(tmp_path) == [f".incomplete-c@{mine}", ".incomplete-notes"]
 
 
+def test_what_cannot_be_removed_is_in_nobodys_way(tmp_path, monkeypatch):
+    """As what a process of another user has left in a folder that both may write to."""
+    gone = f"{HERE}-{2**22 + 1}-0a1b2c3d"
+    (tmp_path / f".incomplete-final@{gone}").mkdir()
+    monkeypatch.setattr(atomic.shutil, "rmtree", lambda *_, **__: None)
+    with complete_folder(tmp_path / "final"):
+        pass
+    assert names(tmp_path) == [f".incomplete-final@{gone}", "final"]
+
+
 def test_whoever_writes_what_is_complete_has_lost(tmp_path):
     """Another machine does not tell whether its process lives."""
     for name in ("a", "b"):
@@ -349,8 +360,10 @@ def test_json_that_cannot_be_written(tmp_path):
 @pytest.mark.parametrize(
     ("number", "remedy"),
     [
+        (errno.EAGAIN, r"\(Resource temporarily unavailable\); raise the limit of processes and threads \(ulimit -u"),
         (errno.EMFILE, r"\(Too many open files\); raise the limit of open files \(ulimit -n\), or use fewer processes"),
         (errno.EFBIG, r"\(File too large\); raise the limit of the size of files \(ulimit -f\), or name a folder on"),
+        (errno.ENAMETOOLONG, r"\(File name too long\); choose a shorter name; while it is written, it is longer by"),
         (errno.ENOSPC, r"\(No space left on device\); choose an output folder that you may write to and that has room"),
     ],
 )
@@ -375,6 +388,19 @@ def test_what_can_be_made(tmp_path):
         with pytest.raises(OutputError, match=rf"^it fails \({reason}.*\); name another$"):
             require_creatable(tmp_path / name, "it fails", "name another")
     assert names(tmp_path) == ["file", "link"]
+
+
+def test_file_that_can_be_written(tmp_path):
+    """Known before it is written, whether it is new or old, with nothing left behind; a pipe is not opened."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "old.json").write_text("old")
+    for name in ("new.json", "old.json", "pipe"):
+        require_writable_file(tmp_path / name)
+    long = f"{'n' * 240}.json"
+    with pytest.raises(OutputError, match=rf"{long} cannot be written \(File name too long\); choose a shorter name"):
+        require_writable_file(tmp_path / long)
+    assert (tmp_path / "old.json").read_text() == "old"
+    assert names(tmp_path) == ["old.json", "pipe"]
 
 
 def test_folder_of_a_file_is_created(tmp_path):

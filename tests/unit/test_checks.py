@@ -112,7 +112,13 @@ def test_whole_without_limits() -> None:
     require_whole("seed", 10**30)
 
 
-@pytest.mark.parametrize("value", [2.0, 2.5, True, None, math.nan, math.inf, "2", [2], np.float32(2), torch.ones(2)])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(2.0, 2.5, True, None, math.nan, math.inf, "2", [2], np.float32(2), torch.ones(2)),
+        *(np.True_, torch.tensor(True)),
+    ],
+)
 def test_not_whole(value: Any) -> None:
     for least, limit in ((None, ""), (1, " of at least 1")):
         message = f"steps is {value!r}; it must be a whole number{limit}, for example 128"

@@ -1,7 +1,7 @@
 """The shape of a cascade: how many tokens every stage writes."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -30,7 +30,9 @@ class CascadeSpec:
             ConfigError: there is no stage, a length is not a positive whole number, one is too large, or they do not
                 strictly increase.
         """
-        given: Sequence[Any] = self.stage_lengths
+        given: Any = self.stage_lengths
+        if not isinstance(given, Iterable):
+            raise ConfigError(f"stage_lengths is {given!r}; it must be a list, for example (32, 64, 128)")
         # Whole numbers of NumPy become those of Python, which can be stored as JSON.
         lengths = tuple(n.item() if hasattr(n, "item") else n for n in given)
         object.__setattr__(self, "stage_lengths", lengths)

@@ -21,6 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from cascaded_dllm.atomic import is_short_of_processes, remedy_for
 from cascaded_dllm.errors import CascadeError, DamagedCheckpointWarning
 
 EXIT_ERROR = 2
@@ -68,8 +69,8 @@ def reported_errors(debug: bool) -> Iterator[None]:
     """Turns typed errors inside the block into one line and an exit code; with `debug` they keep their traceback.
 
     So is a file or folder that the user has no right to, or whose name leads nowhere or is not UTF-8, wherever it is
-    met, and so is a lack of memory that no other error explains. Warnings about damaged checkpoints that were passed
-    over also become one line each.
+    met, and so is a lack of memory or of processes that no other error explains. Warnings about damaged checkpoints
+    that were passed over also become one line each.
 
     Raises:
         typer.Exit: the block raised such an error, or Ctrl-C interrupted it.
@@ -83,6 +84,11 @@ def reported_errors(debug: bool) -> Iterator[None]:
         if debug:
             raise
         report(str(error))
+        raise typer.Exit(EXIT_ERROR) from None
+    except (RuntimeError, BlockingIOError) as error:
+        if debug or not is_short_of_processes(error):
+            raise
+        report(f"the system gives no further process or thread ({error}); {remedy_for(error, '')}")
         raise typer.Exit(EXIT_ERROR) from None
     except OSError as error:
         has_no_right = isinstance(error, PermissionError)

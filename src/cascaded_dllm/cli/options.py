@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from cascaded_dllm.atomic import write_json
+from cascaded_dllm.atomic import require_writable_file, write_json
 from cascaded_dllm.cli.console import say
 from cascaded_dllm.errors import ConfigError, OutputError
 
@@ -71,14 +71,21 @@ def parse_lengths(text: str) -> tuple[int, ...]:
 
 
 def tell(summary: Mapping[str, Any], show: Callable[[], None], *, as_json: bool, out: Path | None = None) -> None:
-    """Writes the summary to `--out`, and prints it as JSON or as `show` does."""
-    if out is not None:
-        write_json(out, summary)
-    if as_json:
-        typer.echo(json.dumps(summary, indent=2))
-        return
-    show()
-    if out is not None:
+    """Writes the summary to `--out`, and prints it as JSON or as `show` does.
+
+    Raises:
+        OutputError: the file cannot be written; what took long to measure is printed all the same.
+    """
+    try:
+        # The file comes first, since the terminal may close before the end, as with `| head`.
+        if out is not None:
+            write_json(out, summary)
+    finally:
+        if as_json:
+            typer.echo(json.dumps(summary, indent=2))
+        else:
+            show()
+    if out is not None and not as_json:
         say(f"written to {out}")
 
 
@@ -86,7 +93,10 @@ def require_output_file(out: Path | None) -> None:
     """Checks, before the work begins, that `--out` can be written as a file.
 
     Raises:
-        OutputError: it is a folder, or its folder does not exist.
+        OutputError: it is a folder, its folder does not exist, or it cannot be written.
     """
-    if out is not None and (out.is_dir() or not out.parent.is_dir()):
+    if out is None:
+        return
+    if out.is_dir() or not out.parent.is_dir():
         raise OutputError(f"--out is {out}; it must be a file, new or old, in a folder that exists")
+    require_writable_file(out)

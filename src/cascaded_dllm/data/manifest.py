@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, final
 
+from cascaded_dllm.atomic import remedy_for
 from cascaded_dllm.errors import DataError
 from cascaded_dllm.versions import installed_versions
 
@@ -241,7 +242,8 @@ def read_manifest(folder: Path, kind: str, *, whole: Path | None = None) -> dict
 
 def unreadable(path: Path, error: OSError) -> DataError:
     """The error for a file of preprocessed data that the system cannot read."""
-    return DataError(f"{path} cannot be read ({error.strerror}); check the disk and the rights to read it")
+    remedy = remedy_for(error, "check the disk and the rights to read it")
+    return DataError(f"{path} cannot be read ({error.strerror}); {remedy}")
 
 
 def parse_settings(manifest: Mapping[str, Any], path: Path) -> Settings:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cascaded_dllm.atomic import remedy_for
 from cascaded_dllm.data.manifest import DamagedError
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.data.shards import RECORDS_FILE, Shard
@@ -115,7 +116,5 @@ def _opened(shard: Shard) -> Iterator[pq.ParquetFile]:
             yield file
     except (OSError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
-        raise DataError(
-            f"{path} cannot be read ({reason}); if it is truncated or was changed, remove {shard.folder} and "
-            "preprocess again"
-        ) from error
+        again = f"if it is truncated or was changed, remove {shard.folder} and preprocess again"
+        raise DataError(f"{path} cannot be read ({reason}); {remedy_for(error, again)}") from error

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
-from cascaded_dllm.atomic import complete_folder, write_json
+from cascaded_dllm.atomic import complete_folder, remove_abandoned, write_json
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.checks import require_at_least
 from cascaded_dllm.data import manifest as manifests
@@ -125,13 +125,13 @@ class StageArrays:
     @classmethod
     def build(
         cls,
-        dataset_folder: Path,
+        dataset_folder: str | Path,
         spec: CascadeSpec,
         *,
         packing: str,
         unique: bool = True,
         keeps_all: bool = False,
-        out: Path | None = None,
+        out: str | Path | None = None,
         workers: int = 1,
         on_progress: Progress | None = None,
         on_wait: Callable[[str], None] | None = None,
@@ -160,6 +160,7 @@ class StageArrays:
             OutputError: the folder cannot be written.
             WorkerDiedError: a process was killed.
         """
+        dataset_folder, out = Path(dataset_folder), None if out is None else Path(out)
         settings, dataset_fingerprint = read_identity(dataset_folder)
         identity = _identity(settings, dataset_fingerprint, spec, packing, unique=unique, keeps_all=keeps_all)
         fingerprint = manifests.fingerprint(identity)
@@ -174,6 +175,8 @@ class StageArrays:
         waiting = waited_lock(lock, is_done=folder.exists, on_wait=on_wait, go_on=go_on)
         with _with_remedy(out), waiting as is_mine:
             if is_mine:
+                # Also what was half-built with other settings, for which nobody may ask again.
+                remove_abandoned(folder.parent)
                 with complete_folder(folder, is_locked=True) as temporary:
                     counts = write_stages(temporary, dataset, rule, workers=workers, on_progress=on_progress)
                     described = {"fingerprint": fingerprint, "counts": counts} | {

@@ -99,6 +99,7 @@ class JudgeRun:
         with run_lock(self.folder, other="give this one another folder with --out", go_on=go_on):
             self._require_same_course()
             if (self.folder / JUDGE_FILE).exists():
+                self._forget_checkpoints()  # left by a process that was killed at its very end
                 yield JudgeFinished(_read(self.folder / JUDGE_FILE), is_new=False)
                 return
             checkpoints = self.folder / _CHECKPOINTS
@@ -150,8 +151,12 @@ class JudgeRun:
             path.replace(self.folder / path.name)
         staging.rmdir()
         write_json(self.folder / JUDGE_FILE, summary)
-        shutil.rmtree(self.folder / _CHECKPOINTS, ignore_errors=True)
+        self._forget_checkpoints()
         return summary
+
+    def _forget_checkpoints(self) -> None:
+        """Removes the checkpoints, which a finished judge does not need."""
+        shutil.rmtree(self.folder / _CHECKPOINTS, ignore_errors=True)
 
 
 def loss_curve(losses: list[float]) -> list[dict[str, float | int]]:

@@ -65,6 +65,10 @@ def _loaded(weights: Weights, folder: Path, passed_over: Sequence[str]) -> Pretr
     load_weights(model, state, source=str(folder))
     tokenizer = folder / TOKENIZER_FILE
     found = tokenizer if tokenizer.is_file() else None
+    if found is None and not folder.is_dir():
+        raise CheckpointError(
+            f"{folder} was deleted while it was read; give another checkpoint, or the folder of its run"
+        )
     return PretrainedStage(model.eval(), stored.settings, folder, found, tuple(passed_over))
 
 

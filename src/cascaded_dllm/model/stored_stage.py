@@ -88,13 +88,22 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise CheckpointError(f"{path} is missing; the checkpoint is incomplete, use another")
+        raise _missing(path)
     try:
         return load_file(path)
+    except RuntimeError as error:
+        # A run that is going on may have deleted it since; the library has no type of its own for that.
+        if path.is_file():
+            raise
+        raise _missing(path) from error
     except SafetensorError as error:
         raise CheckpointError(
             f"{path} is truncated or not a safetensors file ({error}); use another checkpoint"
         ) from error
+
+
+def _missing(path: Path) -> CheckpointError:
+    return CheckpointError(f"{path} is missing; the checkpoint is incomplete, use another")
 
 
 def _own_settings(folder: Path, config: Mapping[str, Any]) -> StageSettings:

@@ -14,7 +14,7 @@ def preprocess_corpus(
     corpus: Corpus,
     *,
     split: str,
-    out_dir: Path,
+    out_dir: str | Path,
     tokenizer: Tokenizer,
     scorer: Scorer,
     num_shards: int = 1,
@@ -40,7 +40,8 @@ def preprocess_corpus(
             settings or another format.
         OutputError: the folder cannot be written, or holds foreign files.
     """
-    plan = Plan.make(corpus, split=split, out_dir=out_dir, tokenizer=tokenizer, scorer=scorer, num_shards=num_shards)
+    out = Path(out_dir)
+    plan = Plan.make(corpus, split=split, out_dir=out, tokenizer=tokenizer, scorer=scorer, num_shards=num_shards)
     plan.check_shards()
     encoder = Encoder(tokenizer, scorer)
     missing = plan.missing()

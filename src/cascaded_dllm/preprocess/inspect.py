@@ -14,16 +14,13 @@ from cascaded_dllm.data.manifest import Counts, DamagedError, Settings
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.data.row_groups import row_groups
 from cascaded_dllm.data.windows import Layout
-from cascaded_dllm.errors import ConfigError, DataError
+from cascaded_dllm.errors import DataError
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.preprocess.completion import PREPARED_FOLDER
 from cascaded_dllm.preprocess.inspect_choice import Found, document_windows, random_windows
 from cascaded_dllm.preprocess.inspect_statistics import Statistics, first_stages, spread_windows, statistics
 from cascaded_dllm.text.token_groups import token_groups
 from cascaded_dllm.text.tokenizer import Tokenizer
-
-_MOST_SHOWN = 1_000_000
-"""Tokens of all shown windows together: several novels, in some seconds."""
 
 
 class Span(NamedTuple):
@@ -138,12 +135,6 @@ def inspect_dataset(
         chosen = random_windows(groups, layout, num_windows, seed)
     else:
         chosen = document_windows(groups, layout, num_windows, document, _place(dataset))
-    num_shown = sum(len(found.tokens.token_ids) for found in chosen.windows)
-    if num_shown > _MOST_SHOWN:
-        raise ConfigError(
-            f"{len(chosen.windows)} windows with {num_shown} tokens are to be shown; it must be at most {_MOST_SHOWN} "
-            "tokens: give a smaller --num-windows, or shorter stages (--lengths)"
-        )
     whole, tail = divmod(dataset.counts.tokens + dataset.counts.documents, spec.window_length)
     is_known = packing == "stream"
     return Inspection(

@@ -9,10 +9,12 @@ import numpy as np
 
 from cascaded_dllm.data.row_groups import DocumentBatch, RowGroup
 from cascaded_dllm.data.windows import NO_TOKENS, Layout, Tokens
-from cascaded_dllm.errors import DataError
+from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.rng import numpy_generator
 
 _NAMES_SHOWN = 3
+_MOST_SHOWN = 1_000_000
+"""Tokens of all shown windows together: several novels, in some seconds."""
 
 
 class Found(NamedTuple):
@@ -38,16 +40,21 @@ def random_windows(groups: Sequence[RowGroup], layout: Layout, count: int, seed:
         layout: how documents lie in windows.
         count: the most windows.
         seed: decides which.
+
+    Raises:
+        ConfigError: they have too many tokens to be shown.
     """
     draw = numpy_generator(seed, "inspect")
     if layout.packing == "stream":
         total = _starts(groups)[-1] // layout.length
         if total == 0:
             return _unfilled(groups, layout)
+        _require_few(min(count, total), layout)
         numbers = sorted(draw.choice(total, min(count, total), replace=False).tolist())
         description = f"{len(numbers):,} of {total:,} windows, drawn with seed {seed}"
         return Chosen(description, list(_stream_windows(groups, layout, numbers)))
     starts = list(itertools.accumulate((group.num_documents for group in groups), initial=0))
+    _require_few(min(count, starts[-1]), layout)
     documents = sorted(draw.choice(starts[-1], min(count, starts[-1]), replace=False).tolist())
     description = f"one window each of {len(documents):,} of {starts[-1]:,} documents, drawn with seed {seed}"
     read = _reader(groups)
@@ -70,6 +77,7 @@ def document_windows(groups: Sequence[RowGroup], layout: Layout, count: int, doc
         where: what is searched, for messages.
 
     Raises:
+        ConfigError: the windows have too many tokens to be shown.
         DataError: there is no such document.
     """
     place, row = _find(groups, document, where)
@@ -77,14 +85,29 @@ def document_windows(groups: Sequence[RowGroup], layout: Layout, count: int, doc
     if layout.packing == "document":
         windows = _windows_of(documents, row, layout)
         total, shown = len(windows), windows[:count]
+        _require_few(len(shown), layout)
     elif _starts(groups)[-1] < layout.length:
         return _unfilled(groups, layout)
     else:
         start = _starts(groups)[place] + int(layout.room(documents.lengths[:row]).sum())
         end = min(start + int(documents.lengths[row]), _starts(groups)[-1] // layout.length * layout.length)
         numbers = range(start // layout.length, -(-end // layout.length))
+        _require_few(len(numbers[:count]), layout)
         total, shown = len(numbers), list(_stream_windows(groups, layout, numbers[:count]))
     return Chosen(f"{len(shown):,} of the {total:,} windows that hold tokens of the document {document}", shown)
+
+
+def _require_few(count: int, layout: Layout) -> None:
+    """Checks that windows can be shown, before any is read.
+
+    Raises:
+        ConfigError: they have too many tokens.
+    """
+    if count * layout.length > _MOST_SHOWN:
+        raise ConfigError(
+            f"{count} windows with {count * layout.length} tokens are to be shown; it must be at most {_MOST_SHOWN} "
+            "tokens: give a smaller --num-windows, or shorter stages (--lengths)"
+        )
 
 
 def _unfilled(groups: Sequence[RowGroup], layout: Layout) -> Chosen:

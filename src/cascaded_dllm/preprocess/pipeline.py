@@ -1,16 +1,17 @@
 """From a corpus to a preprocessed dataset, shard by shard."""
 
 import contextlib
+import json
 import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from cascaded_dllm.atomic import remove_abandoned
 from cascaded_dllm.cascade.select import SELECTION_METHODS
-from cascaded_dllm.checks import one_of, require_at_least
+from cascaded_dllm.checks import one_of, plain_number, require_whole
 from cascaded_dllm.data.manifest import FILE_NAME as MANIFEST_FILE
 from cascaded_dllm.data.manifest import Counts, DamagedError, Settings, fingerprint
 from cascaded_dllm.data.preprocessed import PreprocessedDataset, shard_folder, shards_of
@@ -72,23 +73,23 @@ class Plan:
             num_shards: record j of the corpus goes to shard j % num_shards.
 
         Raises:
-            ConfigError: a name cannot be part of a folder name, `num_shards` is less than 1 or too large, or there is
-                no selection rule for the scorer.
+            ConfigError: a name cannot be part of a folder name, `num_shards` is not a whole number, less than 1 or too
+                large, there is no selection rule for the scorer, or what it says of itself cannot be stored.
             DataError: the tokenizer would lose characters.
         """
         check_name("dataset", corpus.name)
         check_name("split", split)
         tokenizer.require_every_byte()
-        require_at_least("num_shards", num_shards, 1, most=MOST_SHARDS)
+        require_whole("num_shards", num_shards, 1, most=MOST_SHARDS)
         one_of("the scorer's method", scorer.method, SELECTION_METHODS, hint="which have a selection rule")
         settings = Settings(
             dataset=corpus.name,
             split=split,
             source=dict(corpus.source),
-            num_shards=num_shards,
+            num_shards=int(num_shards),
             method=scorer.method,
-            scorer=scorer.describe(),
-            background=scorer.background,
+            scorer=_description(scorer),
+            background=plain_number("the scorer's background", scorer.background),
             tokenizer=tokenizer.fingerprint,
             vocab_size=tokenizer.vocab_size,
             eos_id=tokenizer.eos_id,
@@ -269,6 +270,24 @@ class Plan:
         """The folders of all existing shards, whole or damaged."""
         folders = (shard_folder(self.folder, index) for index in range(self.settings.num_shards))
         return [folder for folder in folders if (folder / MANIFEST_FILE).is_file()]
+
+
+def _description(scorer: Scorer) -> dict[str, Any]:
+    """What a scorer says of itself.
+
+    Raises:
+        ConfigError: it is not a dictionary, or JSON cannot hold it.
+    """
+    found: Any = scorer.describe()
+    try:
+        json.dumps(found)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"the scorer describes itself by {found!r}, which JSON cannot hold ({error}); give texts and plain numbers"
+        ) from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"the scorer describes itself by {found!r}; it must be a dictionary")
+    return found
 
 
 def check_known_settings(folder: Path, corpus: Corpus, *, num_shards: int) -> None:

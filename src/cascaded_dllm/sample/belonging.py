@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.data.manifest import Settings, choice_of, learnt_choice
 from cascaded_dllm.errors import CheckpointError, ConfigError
 from cascaded_dllm.model.pretrained import PretrainedStage
@@ -139,12 +138,12 @@ def _by_key(name: str, settings: StageSettings) -> str:
     return f": data.{name}={_as_key(getattr(settings, name))} for this one" if name in ("packing", "unique") else ""
 
 
-def with_lengths(stage: PretrainedStage, lengths: Sequence[int] | None) -> PretrainedStage:
+def with_lengths(stage: PretrainedStage, lengths: tuple[int, ...] | None) -> PretrainedStage:
     """The stage with the lengths of its checkpoint or, if that does not say them, with `lengths`.
 
     Raises:
         CheckpointError: neither says the lengths.
-        ConfigError: `lengths` differ from those of the checkpoint, or cannot be stage lengths.
+        ConfigError: `lengths` differ from those of the checkpoint.
     """
     known = stage.settings.stage_lengths
     if lengths is None and not known:
@@ -154,12 +153,11 @@ def with_lengths(stage: PretrainedStage, lengths: Sequence[int] | None) -> Pretr
         )
     if lengths is None:
         return stage
-    given = CascadeSpec(tuple(lengths)).stage_lengths
-    if known and known != given:
+    if known and known != lengths:
         raise ConfigError(
-            f"the lengths are {list(given)}, and {stage.folder} was trained for {list(known)}; leave --lengths out"
+            f"the lengths are {list(lengths)}, and {stage.folder} was trained for {list(known)}; leave --lengths out"
         )
-    return replace(stage, settings=replace(stage.settings, stage_lengths=given))
+    return replace(stage, settings=replace(stage.settings, stage_lengths=lengths))
 
 
 def require_same_texts(loaded: Sequence[PretrainedStage]) -> None:

@@ -1,15 +1,17 @@
 """Loading a cascade: from a checkpoint of each stage, or from a bundle."""
 
 import difflib
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
 import torch
 
+from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.diffusion.process import process_from_name
 from cascaded_dllm.diffusion.schedule import schedule_from_settings
-from cascaded_dllm.errors import CheckpointError, ConfigError
+from cascaded_dllm.errors import CheckpointError, ConfigError, DataError
 from cascaded_dllm.file_names import BUNDLE_FILE
 from cascaded_dllm.model.hub_folder import hub_folder
 from cascaded_dllm.model.pretrained import PretrainedStage, load_stage
@@ -43,8 +45,8 @@ def read_cascade(
 
     Raises:
         CheckpointError: a checkpoint or a bundle cannot be read, or the stages do not belong together.
-        ConfigError: no stage is given, `lengths` cannot be stage lengths or differ from those of a checkpoint, or
-            `weights` are not those of the bundle.
+        ConfigError: no stage is given, or something other than paths and ids, `lengths` cannot be stage lengths or
+            differ from those of a checkpoint, or `weights` are not those of the bundle.
     """
     stages: Sequence[str | Path]
     bundle = _bundle(source) if isinstance(source, str | Path) else None
@@ -53,11 +55,19 @@ def read_cascade(
         tokenizer = tokenizer or bundle.tokenizer
     else:
         chosen = "ema" if weights is None else weights
+        if not isinstance(source, str | Path | Iterable):
+            raise ConfigError(f"source is {source!r}; it must be a bundle or a list of checkpoints, first stage first")
         stages = [source] if isinstance(source, str | Path) else list(source)
     if not stages:
         raise ConfigError("no stage is given; a cascade needs at least 1 checkpoint")
-    loaded = [with_lengths(load_stage(path, weights=chosen), lengths) for path in stages]
-    shared = _tokenizer(loaded[0], tokenizer)
+    for number, path in enumerate(stages, start=1):
+        if not isinstance(path, str | os.PathLike):
+            raise ConfigError(f"checkpoint {number} is {path!r}; it must be a path or a hub id")
+    # Lists of any kind are read once, not once for each stage; the specification tells what is none.
+    given = tuple(lengths) if isinstance(lengths, Iterable) else lengths
+    asked = None if given is None else CascadeSpec(given).stage_lengths
+    first, shared = _first_stage(stages[0], asked, weights=chosen, tokenizer=tokenizer)
+    loaded = [first, *(with_lengths(load_stage(path, weights=chosen), asked) for path in stages[1:])]
     used = written_lengths(loaded)
     for stage in loaded:
         require_same_tokenizer(stage, shared)
@@ -156,6 +166,22 @@ def _bundle(source: str | Path) -> Bundle | None:
     """The bundle at a name, path or hub id; None if its folder has no cascade.json, as that of a checkpoint."""
     folder = _local_folder(source)
     return Bundle.open(folder) if (folder / BUNDLE_FILE).is_file() else None
+
+
+def _first_stage(
+    source: str | Path, lengths: tuple[int, ...] | None, *, weights: Weights, tokenizer: str | Path | None
+) -> tuple[PretrainedStage, Tokenizer]:
+    """The first stage, and the tokenizer of all; of `load_stage`, `with_lengths` and `_tokenizer` it has the errors.
+
+    A run that is going on may delete the checkpoint in between. Then both are read from the next one.
+    """
+    while True:
+        first = with_lengths(load_stage(source, weights=weights), lengths)
+        try:
+            return first, _tokenizer(first, tokenizer)
+        except DataError:
+            if first.folder.is_dir() or first.folder == Path(source):
+                raise
 
 
 def _tokenizer(first: PretrainedStage, named: str | Path | None) -> Tokenizer:

@@ -28,7 +28,7 @@ _HUB_ID = re.compile(r"(?P<id>[\w-][\w.-]*/[\w-][\w.-]*)(?::(?P<config>[^:]+))?"
 
 
 def open_corpus(
-    dataset: str,
+    dataset: str | Path,
     *,
     split: str,
     text_field: str | None = None,
@@ -65,6 +65,7 @@ def open_corpus(
     known_form = None if form is None else one_of("the form", form, FORMS)
     of_files = {"text_field": text_field, "unit": unit, "bad_records": bad_records}
     options = of_files | {"form": form, "revision": revision, "streaming": streaming}
+    dataset = str(dataset)
     if dataset in BUILT_IN:
         require_read(dataset, "built in", options)
         return _built_in(dataset, split)

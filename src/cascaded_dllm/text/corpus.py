@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import final
 
-from cascaded_dllm.checks import require_at_least
+from cascaded_dllm.checks import require_at_least, require_whole
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.text.document import Document, Dropped, Holdout, Part, Reader, WholeReader
 from cascaded_dllm.text.file_hashes import HashedFile, known_hashes
@@ -133,11 +133,12 @@ class Corpus:
         """The corpus of the first `num` records, dropped ones counted, or of all.
 
         Raises:
-            ConfigError: `num` is less than 1.
+            ConfigError: `num` is not a whole number, or less than 1.
         """
         require_numbers(num, None)
         if num is None:
             return self
+        num = int(num)  # of NumPy or PyTorch, it could not be stored as JSON
         return replace(self, num_records=num if self.num_records is None else min(num, self.num_records))
 
 
@@ -148,7 +149,7 @@ def require_numbers(num_records: int | None, holdout: int | None) -> None:
         ConfigError: there would be no record, or none on one side.
     """
     if num_records is not None:
-        require_at_least("--num-documents", num_records, 1)
+        require_whole("--num-documents", num_records, 1)
     if holdout is not None:
         require_at_least("--holdout", holdout, 2, hint="since it holds out one record of that many")
 

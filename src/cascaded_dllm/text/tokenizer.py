@@ -10,7 +10,7 @@ import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
 from cascaded_dllm.atomic import write_text
-from cascaded_dllm.checks import require_at_least
+from cascaded_dllm.checks import require_at_least, require_whole
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.text.tokenizer_canonical import (
@@ -224,10 +224,13 @@ class Tokenizer:
             A tokenizer that encodes any text, also one with characters that were not in `texts`.
 
         Raises:
-            ConfigError: `vocab_size` has no room for the bytes and end of text, or is too large.
+            ConfigError: `vocab_size` has no room for the bytes and end of text, or is too large; or `texts` is a single
+                text, of which every character would be taken for one.
             DataError: the corpus holds no text.
         """
         require_vocab_size(vocab_size)
+        if isinstance(texts, str | bytes):
+            raise ConfigError(f"texts is a single text, {texts[:40]!r}; give a list of texts, such as its lines")
         backend = byte_level(models.BPE())
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size,
@@ -243,8 +246,9 @@ def require_vocab_size(vocab_size: int) -> None:
     """Checks the number of tokens of a tokenizer that is to be trained.
 
     Raises:
-        ConfigError: it has no room for the bytes and end of text, or is too large.
+        ConfigError: it has no room for the bytes and end of text, is too large, or is no whole number.
     """
+    require_whole("vocab_size", vocab_size)
     if vocab_size < NUM_BYTES + 1:
         raise ConfigError(
             f"vocab_size {vocab_size} is below {NUM_BYTES + 1}, the {NUM_BYTES} bytes and {END_OF_TEXT}; "

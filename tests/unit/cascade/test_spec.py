@@ -33,12 +33,14 @@ def test_is_immutable():
         ((0, 4), r"\(0, 4\) holds 0; every length must be a whole number of at least 1"),
         ((-8,), "holds -8"),
         ((True, 2), "holds True"),
+        (5, r"^stage_lengths is 5; it must be a list, for example \(32, 64, 128\)$"),
+        (None, r"^stage_lengths is None; it must be a list"),
         ((8, 8), r"\(8, 8\) has 8 after 8; lengths must strictly increase"),
         ((8, 4, 16), r"has 4 after 8"),
     ],
 )
 def test_rejects_what_is_no_cascade(lengths, message):
-    with pytest.raises(ConfigError, match=message):
+    with without_type_checks(), pytest.raises(ConfigError, match=message):
         CascadeSpec(lengths)
 
 

@@ -84,6 +84,20 @@ def test_memory_that_has_run_out_is_one_line(capsys, reason, shown):
         fail(MemoryError(reason), True)
 
 
+@pytest.mark.parametrize(
+    "error", [RuntimeError("can't start new thread"), BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")]
+)
+def test_a_limit_of_processes_is_one_line(capsys, error):
+    with pytest.raises(typer.Exit) as raised:
+        fail(error)
+    assert raised.value.exit_code == 2
+    told = f"error: the system gives no further process or thread ({error}); raise the limit of processes and threads"
+    assert capsys.readouterr().err == f"{told} (ulimit -u, or that of the container), or use fewer workers\n"
+    for other, debug in [(error, True), (RuntimeError("no process"), False), (BlockingIOError(11, "full"), False)]:
+        with pytest.raises((RuntimeError, BlockingIOError)):
+            fail(other, debug)
+
+
 @pytest.mark.parametrize("number", [errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.EROFS])
 def test_a_name_that_leads_nowhere_is_one_line(capsys, number):
     """Such as a text where a file is asked for."""

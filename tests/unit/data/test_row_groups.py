@@ -1,7 +1,10 @@
+import errno
 import json
 import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cascaded_dllm.data import shards
@@ -66,6 +69,25 @@ def test_file_without_an_end(folder, damage):
         path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(DataError, match=r"shard_1/documents.parquet cannot be read"):
         row_groups(PreprocessedDataset.open(folder))
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (pa.ArrowException("Failed to launch worker thread: Resource temporarily unavailable"), "of processes and thr"),
+        (OSError(errno.EMFILE, "Too many open files"), "of open files"),
+    ],
+)
+def test_limits_of_a_process_are_no_damage(folder, monkeypatch, error, remedy):
+    """Nobody is told to remove good data for them."""
+    [group, *_] = row_groups(PreprocessedDataset.open(folder))
+
+    def limited(*_, **__):
+        raise error
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", limited)
+    with pytest.raises(DataError, match=rf"documents.parquet cannot be read \(.*\); raise the limit {remedy}"):
+        group.read()
 
 
 def test_counts_that_do_not_fit(folder):

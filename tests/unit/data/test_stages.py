@@ -18,6 +18,7 @@ from cascaded_dllm.data.dataset import StageDataset
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.errors import ConfigError, DataError, OutputError, WorkerDiedError
+from cascaded_dllm.pid_space import pid_space
 from tests.reference.plain_windows import plain_windows
 
 EOS = 49
@@ -138,6 +139,11 @@ def test_arrays_carry_what_training_needs(dataset_folder, tmp_path):
     assert (tmp_path / arrays.fingerprint).is_dir()
 
 
+def test_folders_as_texts(dataset_folder, tmp_path):
+    built = StageArrays.build(str(dataset_folder), SPEC, packing="stream", out=str(tmp_path / "stages"))
+    assert (tmp_path / "stages" / built.fingerprint).is_dir()
+
+
 def test_built_once(dataset_folder, tmp_path):
     folder = shutil.copytree(dataset_folder, tmp_path / "toy")
     first = StageArrays.build(folder, SPEC, packing="stream")
@@ -252,6 +258,7 @@ def test_what_killed_builds_have_left_goes_with_the_next_one(dataset_folder, tmp
     os.utime(lock, (1e9, 1e9))
     for name in (fingerprint, "another"):
         (out / f".incomplete-{name}@another-machine-0123abcd-1-0123abcd").mkdir()
+    (out / f".incomplete-another@{socket.gethostname()}-{pid_space()}-{2**22 + 1}-0123abcd").mkdir()
     StageArrays.build(dataset_folder, SPEC, packing="stream", out=out)
     kept = {".incomplete-another@another-machine-0123abcd-1-0123abcd", fingerprint}
     assert {path.name for path in out.iterdir()} == kept

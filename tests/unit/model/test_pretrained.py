@@ -19,7 +19,7 @@ from cascaded_dllm import hub_requests
 from cascaded_dllm.atomic import file_sha256
 from cascaded_dllm.errors import CheckpointError, ConfigError, DamagedCheckpointWarning
 from cascaded_dllm.model import hub_folder as hub_folder_module
-from cascaded_dllm.model import integrity, pretrained
+from cascaded_dllm.model import integrity, pretrained, stored_stage
 from cascaded_dllm.model.pretrained import load_stage, load_weights, read_settings
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.model.stage_settings import StageSettings
@@ -111,7 +111,7 @@ def test_run_folder_stands_for_its_latest_checkpoint(checkpoint: Path, tmp_path:
         ScoreModel.from_pretrained(run)
 
 
-@pytest.mark.parametrize("moment", ["open_stage", "checkpoint_fault"])
+@pytest.mark.parametrize("moment", ["open_stage", "checkpoint_fault", "load_file", "load_weights"])
 def test_checkpoint_that_the_run_deletes_meanwhile(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
@@ -120,36 +120,59 @@ def test_checkpoint_that_the_run_deletes_meanwhile(
     checkpoints.mkdir(parents=True)
     write_checksums(checkpoint)
     checkpoint.rename(checkpoints / "step_7")
-    module: Any = pretrained if moment == "open_stage" else integrity
+    modules = {"checkpoint_fault": integrity, "load_file": stored_stage}
+    module: Any = modules.get(moment, pretrained)
     original, asked = getattr(module, moment), []
 
-    def after_the_run_went_on(folder: Path) -> object:
-        asked.append(folder.name)
+    def after_the_run_went_on(*arguments: Any, **more: Any) -> object:
+        asked.append(moment)
         if len(asked) == 1:
-            folder.rename(checkpoints / "step_8")
-        return original(folder)
+            (checkpoints / "step_7").rename(checkpoints / "step_8")
+            if moment == "load_file":
+                # As the library does for a file that vanishes between its two openings.
+                raise RuntimeError("unable to open file <ema.safetensors> in read-only mode")
+        return original(*arguments, **more)
 
     monkeypatch.setattr(module, moment, after_the_run_went_on)
-    for read in (load_stage, read_settings):
+    of_weights = moment in ("load_file", "load_weights")
+    for read in (load_stage,) if of_weights else (load_stage, read_settings):
         found: Any = read(checkpoints.parent)
-        assert asked[:2] == ["step_7", "step_8"]
+        assert len(asked) > 1
         assert getattr(found, "settings", found).step == 7
         (checkpoints / "step_8").rename(checkpoints / "step_7")
         asked.clear()
 
 
+@pytest.mark.parametrize(
+    ("moment", "message"),
+    [
+        ("open_stage", r"step_7 is not a checkpoint: it has neither config\.json nor"),
+        ("load_weights", r"step_7 was deleted while it was read; give another checkpoint, or the folder of its run"),
+    ],
+)
 def test_checkpoint_asked_for_by_name_that_is_deleted_meanwhile(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, moment: str, message: str
 ) -> None:
     """No other one stands in for it."""
-    original = pretrained.open_stage
+    original = getattr(pretrained, moment)
 
-    def after_the_run_went_on(folder: Path) -> object:
-        folder.rename(folder.with_name("step_8"))
-        return original(folder)
+    def after_the_run_went_on(*arguments: Any, **more: Any) -> object:
+        checkpoint.rename(checkpoint.with_name("step_8"))
+        return original(*arguments, **more)
 
-    monkeypatch.setattr(pretrained, "open_stage", after_the_run_went_on)
-    with pytest.raises(CheckpointError, match=r"step_7 is not a checkpoint: it has neither config\.json nor"):
+    monkeypatch.setattr(pretrained, moment, after_the_run_went_on)
+    with pytest.raises(CheckpointError, match=message):
+        load_stage(checkpoint)
+
+
+def test_other_errors_of_the_weights_are_faults_of_the_program(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(path: Path) -> None:
+        raise RuntimeError("no such backend")
+
+    monkeypatch.setattr(stored_stage, "load_file", fails)
+    with pytest.raises(RuntimeError, match="no such backend"):
         load_stage(checkpoint)
 
 

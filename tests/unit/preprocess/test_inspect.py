@@ -6,7 +6,7 @@ import pytest
 
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
-from cascaded_dllm.data.row_groups import row_groups
+from cascaded_dllm.data.row_groups import RowGroup, row_groups
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.data.windows import Tokens
 from cascaded_dllm.errors import ConfigError, DataError
@@ -150,12 +150,16 @@ def test_document_that_is_not_in_a_dataset_without_a_window(tmp_path):
         look(folder, document="d7")
 
 
-def test_windows_that_nobody_reads(folder):
-    message = (
-        r"^2 windows with 1200000 tokens are to be shown; it must be at most 1000000 tokens: give a smaller --num-"
-    )
+@pytest.mark.parametrize("packing", ["stream", "document"])
+@pytest.mark.parametrize("document", [None, "d3"])
+def test_windows_that_nobody_reads(folder, monkeypatch, packing, document):
+    """They are refused before they are read; a document must be found first, which shows how many it has."""
+    monkeypatch.setattr(inspect_choice, "_MOST_SHOWN", 31)
+    if document is None:
+        monkeypatch.setattr(RowGroup, "read", None)
+    message = r"^2 windows with 32 tokens are to be shown; it must be at most 31 tokens: give a smaller --num-windows"
     with pytest.raises(ConfigError, match=message):
-        look(folder, "document", num_windows=2, spec=CascadeSpec((3, 600_000)))
+        look(folder, packing, num_windows=2, document=document)
 
 
 def test_no_windows_wanted(folder):

@@ -23,6 +23,7 @@ from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.document import Document, Dropped
 from cascaded_dllm.text.tokenizer import Tokenizer
 from tests.processes import run as run_process
+from tests.unit.model.unchecked import without_type_checks
 
 TEXTS = [
     "A small fox found a key.",
@@ -438,6 +439,41 @@ class Deadly:
 
     def source(self):
         return {"kind": "toy"}
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        ({"seed": np.int64(1)}, r"by \{'seed': np.int64\(1\)\}, which JSON cannot hold \(Object of type int64"),
+        ("long words", r"by 'long words'; it must be a dictionary"),
+    ],
+)
+def test_scorer_that_describes_itself_by_what_cannot_be_stored(run, tmp_path, description, message):
+    """It would be known only when stages are built of the data."""
+    scorer = LengthScorer()
+    scorer.describe = lambda: description
+    with without_type_checks(), pytest.raises(ConfigError, match=rf"^the scorer describes itself {message}"):
+        run(scorer=scorer)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_of_numpy(run, tmp_path):
+    """They are stored as those of Python."""
+    scorer = LengthScorer()
+    scorer.background = np.float32(scorer.background)
+    with without_type_checks():
+        made = run(scorer=scorer, num_shards=np.int64(2), out_dir=tmp_path / "numpy")
+        with pytest.raises(ConfigError, match=r"^num_shards is 1\.5; it must be a whole number of at least 1$"):
+            run(num_shards=1.5)
+        scorer.background = None
+        with pytest.raises(ConfigError, match=r"^the scorer's background is None; it must be a number$"):
+            run(scorer=scorer)
+    plain = PreprocessedDataset.open(run(num_shards=2))
+    assert PreprocessedDataset.open(made).fingerprint == plain.fingerprint
+
+
+def test_folder_as_a_text(run, tmp_path):
+    assert run(out_dir=str(tmp_path / "other")).is_relative_to(tmp_path / "other")
 
 
 def preprocess_deadly(out, killed_in):

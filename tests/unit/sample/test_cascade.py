@@ -13,8 +13,11 @@ from safetensors.torch import save_file
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule
 from cascaded_dllm.errors import CheckpointError, ConfigError
+from cascaded_dllm.model.integrity import write_checksums
 from cascaded_dllm.model.prefix_settings import TRUE_PREFIXES, PrefixSettings
+from cascaded_dllm.model.pretrained import PretrainedStage
 from cascaded_dllm.model.stage_settings import StageSettings
+from cascaded_dllm.sample import loading
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.control import GivenStage, Pin
 from cascaded_dllm.sample.drawing import Drawing
@@ -364,6 +367,28 @@ def test_tokenizer_may_be_named(tokenizer: Tokenizer, checkpoints: Callable[...,
     assert named.tokenizer.fingerprint == tokenizer.fingerprint
 
 
+def test_tokenizer_that_the_run_deletes_with_its_checkpoint(
+    checkpoints: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that keeps one checkpoint has completed the next when it deletes the one that was read."""
+    folder = tmp_path / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    write_checksums(written := checkpoints(1))
+    written.rename(folder / "step_7")
+    original, asked = loading.load_stage, []
+
+    def and_the_run_goes_on(*arguments: Any, **more: Any) -> PretrainedStage:
+        found = original(*arguments, **more)
+        asked.append(found.folder.name)
+        if len(asked) == 1:
+            found.folder.rename(folder / "step_8")
+        return found
+
+    monkeypatch.setattr(loading, "load_stage", and_the_run_goes_on)
+    assert Cascade.from_pretrained([tmp_path / "run"]).trained_lengths == LENGTHS
+    assert asked == ["step_7", "step_8"]
+
+
 def test_stages_that_do_not_belong_together(checkpoints: Callable[..., Path]) -> None:
     with pytest.raises(ConfigError, match="no stage is given; a cascade needs at least 1 checkpoint"):
         Cascade.from_pretrained([])
@@ -488,6 +513,22 @@ def test_lengths_that_are_refused(checkpoints: Callable[..., Path], lengths: tup
     assert Cascade.from_pretrained([folder], lengths=LENGTHS).trained_lengths == LENGTHS
     with pytest.raises(ConfigError, match=message):
         Cascade.from_pretrained([folder], lengths=lengths)
+
+
+@without_type_checks()
+def test_what_must_be_a_list(checkpoints: Callable[..., Path]) -> None:
+    """Anything that can be gone through is one; it is read once, not once for each stage."""
+    one, two = checkpoints(1), checkpoints(2)
+    from_pretrained: Any = Cascade.from_pretrained
+    assert from_pretrained(iter([one, two]), lengths=iter(LENGTHS)).stage_lengths == LENGTHS
+    for source in (None, 5):
+        with pytest.raises(ConfigError, match=rf"^source is {source}; it must be a bundle or a list of checkpoints, "):
+            from_pretrained(source)
+    for entry in (None, [one]):
+        with pytest.raises(ConfigError, match=r"^checkpoint 2 is .*; it must be a path or a hub id$"):
+            from_pretrained([one, entry])
+    with pytest.raises(ConfigError, match=r"^stage_lengths is 6; it must be a list, for example"):
+        from_pretrained([one, two], lengths=6)
 
 
 def test_trunk_in_another_dtype(tokenizer: Tokenizer, checkpoints: Callable[..., Path]) -> None:

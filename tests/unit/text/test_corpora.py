@@ -3,6 +3,7 @@ import pickle
 import platform
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cascaded_dllm import hub_requests
@@ -14,6 +15,7 @@ from cascaded_dllm.text.document import Document, Dropped
 from cascaded_dllm.text.hub_corpora import HUB_CORPORA
 from cascaded_dllm.text.local_files import LocalFiles
 from cascaded_dllm.text.stories import StoryGrammar
+from tests.unit.model.unchecked import without_type_checks
 
 DOCUMENTS = [Document("a", "One"), Document("b", " "), Document("c", "Three"), Document("d", "Four")]
 
@@ -40,8 +42,18 @@ def test_first_records() -> None:
     assert [document.id for document in corpus.first(3).documents()] == ["a", "c"]
     assert corpus.first(3).first(9) == corpus.first(9).first(3) == corpus.first(3)
     assert corpus.first(3).source == {**corpus.source, "first": 3}
+    with without_type_checks():
+        assert json.dumps(corpus.first(np.int64(3)).source) == json.dumps(corpus.first(3).source)
     with pytest.raises(ConfigError, match="--num-documents is 0; it must be at least 1"):
         corpus.first(0)
+    with without_type_checks(), pytest.raises(ConfigError, match=r"--num-documents is 1\.5; it must be a whole number"):
+        corpus.first(1.5)  # type: ignore[arg-type]
+
+
+def test_path_of_a_corpus(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("One")
+    as_path, as_text = (open_corpus(place, split="train") for place in (tmp_path, str(tmp_path)))
+    assert as_path.source == as_text.source
 
 
 def test_no_documents() -> None:

@@ -13,6 +13,7 @@ from cascaded_dllm.pid_space import pid_space
 from cascaded_dllm.text.tokenizer import MASK_TEXT, Tokenizer
 from cascaded_dllm.text.tokenizer_canonical import END_OF_TEXT, fingerprint
 from cascaded_dllm.text.tokenizer_files import byte_level
+from tests.unit.model.unchecked import without_type_checks
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "gpt2_synthetic.jsonl"
 CORPUS = ["the cat sat on the mat", "the dog sat on the log", "a cat and a dog"]
@@ -200,6 +201,20 @@ def test_vocabulary_without_room_for_bytes() -> None:
     with pytest.raises(ConfigError, match="vocab_size 256 is below 257"):
         Tokenizer.train(CORPUS, 256)
     assert Tokenizer.train(CORPUS, 257).vocab_size == 257
+
+
+@without_type_checks()
+def test_what_a_tokenizer_is_not_trained_on() -> None:
+    """A single text would be taken for as many as it has characters, in which there is nothing to merge."""
+    train: Any = Tokenizer.train
+    for text in ("the cat sat", b"the cat sat"):
+        with pytest.raises(
+            ConfigError, match=r"^texts is a single text, b?'the cat sat'; give a list of texts, such as"
+        ):
+            train(text, 300)
+    for size in (300.0, "300", None):
+        with pytest.raises(ConfigError, match=rf"^vocab_size is {size!r}; it must be a whole number$"):
+            train(CORPUS, size)
 
 
 @pytest.mark.parametrize("texts", [[], ["", ""]])

@@ -1,7 +1,6 @@
 """Files and folders that are either complete or absent, whenever the process that writes them is killed."""
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -14,6 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from cascaded_dllm.errors import OutputError
+from cascaded_dllm.os_errors import remedy_for, write_errors
 from cascaded_dllm.pid_space import pid_space
 
 INCOMPLETE = ".incomplete-"
@@ -60,43 +60,6 @@ def complete_folder(final: Path, *, exclusive: bool = False, is_locked: bool = F
         raise _cannot_write(final, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def write_errors(fault: str, remedy: str) -> Iterator[None]:
-    """Turns every OSError inside the block into an OutputError.
-
-    Args:
-        fault: what failed, for example "<path> cannot be written".
-        remedy: what the user can do.
-
-    Raises:
-        OutputError: an operation on a file failed.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"{fault} ({error.strerror or error}); {remedy_for(error, remedy)}") from error
-
-
-def remedy_for(error: Exception, otherwise: str) -> str:
-    """What the user can do about an error: a limit of the process has a remedy of its own, whatever is at work."""
-    if is_short_of_processes(error):
-        return "raise the limit of processes and threads (ulimit -u, or that of the container), or use fewer workers"
-    match getattr(error, "errno", None):
-        case errno.EMFILE | errno.ENFILE:
-            return "raise the limit of open files (ulimit -n), or use fewer processes"
-        case errno.EFBIG:
-            return "raise the limit of the size of files (ulimit -f), or name a folder on another file system"
-        case errno.ENAMETOOLONG:
-            return "choose a shorter name; while it is written, it is longer by some 60 characters"
-        case _:
-            return otherwise
-
-
-def is_short_of_processes(error: Exception) -> bool:
-    """Whether an error says that the system gives this user no further process or thread; libraries only say so."""
-    return any(text in str(error) for text in (os.strerror(errno.EAGAIN), "can't start new thread"))
 
 
 def require_creatable(folder: Path, fault: str, remedy: str) -> None:

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from cascaded_dllm.atomic import INCOMPLETE, remedy_for
+from cascaded_dllm.atomic import INCOMPLETE
 from cascaded_dllm.errors import FolderInUseError, OutputError, StoppedError
 from cascaded_dllm.lock_owner import NOBODY, Owner, is_alive, owner_of, pause, seems_alive, this_process
+from cascaded_dllm.os_errors import remedy_for
 
 LOCK_FILE = "run.lock"
 SECONDS_BETWEEN_SIGNS = 10.0

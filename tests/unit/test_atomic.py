@@ -19,10 +19,10 @@ from cascaded_dllm.atomic import (
     remove_abandoned,
     require_creatable,
     require_writable_file,
-    write_errors,
     write_json,
 )
 from cascaded_dllm.errors import OutputError
+from cascaded_dllm.os_errors import write_errors
 from cascaded_dllm.pid_space import pid_space
 
 HERE = f"{socket.gethostname()}-{pid_space()}"

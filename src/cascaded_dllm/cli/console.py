@@ -21,8 +21,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from cascaded_dllm.atomic import is_short_of_processes, remedy_for
 from cascaded_dllm.errors import CascadeError, DamagedCheckpointWarning
+from cascaded_dllm.os_errors import is_short_of_processes, remedy_for
 
 EXIT_ERROR = 2
 """Exit code of a typed error; an unexpected error exits with 1, Ctrl-C with 130."""

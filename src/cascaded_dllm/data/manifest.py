@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, final
 
-from cascaded_dllm.atomic import remedy_for
 from cascaded_dllm.errors import DataError
+from cascaded_dllm.os_errors import remedy_for
 from cascaded_dllm.versions import installed_versions
 
 FILE_NAME = "manifest.json"

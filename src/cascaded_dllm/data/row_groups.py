@@ -10,11 +10,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cascaded_dllm.atomic import remedy_for
 from cascaded_dllm.data.manifest import DamagedError
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.data.shards import RECORDS_FILE, Shard
 from cascaded_dllm.errors import DataError
+from cascaded_dllm.os_errors import remedy_for
 
 # `token_ids` is the second leaf of the schema of a shard.
 _TOKENS_COLUMN = 1

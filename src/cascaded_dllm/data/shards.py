@@ -12,10 +12,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cascaded_dllm.atomic import complete_folder, file_sha256, write_errors, write_json
+from cascaded_dllm.atomic import complete_folder, file_sha256, write_json
 from cascaded_dllm.data import manifest as manifests
 from cascaded_dllm.data.manifest import Counts, DamagedError, Settings
 from cascaded_dllm.errors import DataError, OutputError
+from cascaded_dllm.os_errors import write_errors
 
 KIND = "shard"
 RECORDS_FILE = "documents.parquet"

@@ -22,9 +22,10 @@ from typing import BinaryIO, final
 
 import numpy as np
 
-from cascaded_dllm.atomic import remedy_for, remove_abandoned, write_bytes
+from cascaded_dllm.atomic import remove_abandoned, write_bytes
 from cascaded_dllm.errors import DataError, OutputError
 from cascaded_dllm.importance.word_blocks import Vectors, all_blocks, block_of, blocks, content_of
+from cascaded_dllm.os_errors import remedy_for
 
 _SUFFIX = ".words"
 

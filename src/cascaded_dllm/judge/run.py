@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cascaded_dllm.atomic import complete_folder, require_creatable, write_errors, write_json
+from cascaded_dllm.atomic import complete_folder, require_creatable, write_json
 from cascaded_dllm.errors import CheckpointError, OutputError
 from cascaded_dllm.evaluate.generative_ppl import Judge
 from cascaded_dllm.judge.checkpoint import restore_newest, save_judge_checkpoint
 from cascaded_dllm.judge.network import WEIGHTS_FILE, as_judge, save_network
 from cascaded_dllm.judge.trainer import JudgeStep, JudgeTrainer
 from cascaded_dllm.model.disk_errors import disk_errors
+from cascaded_dllm.os_errors import write_errors
 from cascaded_dllm.run_lock import run_lock, until_told
 from cascaded_dllm.train.course import changed_settings
 from cascaded_dllm.train.run_events import Resumed

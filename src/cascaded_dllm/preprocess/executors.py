@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, final, runtime_checkable
 
-from cascaded_dllm.atomic import remedy_for
 from cascaded_dllm.checks import one_of, require_at_least
 from cascaded_dllm.errors import ConfigError, MissingExtraError, OutputError, WorkerDiedError
+from cascaded_dllm.os_errors import remedy_for
 from cascaded_dllm.preprocess.progress import forget_progress, heartbeats, logs_folder, records_in_progress
 from cascaded_dllm.processes import process_pool, workers_from
 

@@ -19,8 +19,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from cascaded_dllm.atomic import complete_folder, require_creatable, write_errors, write_json, write_text
+from cascaded_dllm.atomic import complete_folder, require_creatable, write_json, write_text
 from cascaded_dllm.errors import DataError, OutputError
+from cascaded_dllm.os_errors import write_errors
 from cascaded_dllm.run_lock import LOCK_FILE, run_lock
 from cascaded_dllm.sample.progress import BATCHES_FILE, SAMPLES_FILE, Progress, parsed_object, whole_lines
 from cascaded_dllm.sample.samples import CascadeSamples

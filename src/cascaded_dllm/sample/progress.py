@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cascaded_dllm.atomic import write_errors
 from cascaded_dllm.errors import DataError
+from cascaded_dllm.os_errors import write_errors
 
 SAMPLES_FILE = "samples.jsonl"
 BATCHES_FILE = "batches.jsonl"

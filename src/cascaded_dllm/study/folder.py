@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cascaded_dllm.atomic import write_errors, write_json
+from cascaded_dllm.atomic import write_json
 from cascaded_dllm.errors import DataError
+from cascaded_dllm.os_errors import write_errors
 from cascaded_dllm.run_lock import is_held, run_lock
 
 STUDY_FILE = "study.yaml"

@@ -16,12 +16,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cascaded_dllm.atomic import INCOMPLETE, complete_folder, write_errors, write_link
+from cascaded_dllm.atomic import INCOMPLETE, complete_folder, write_link
 from cascaded_dllm.errors import CheckpointError
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.model.disk_errors import disk_errors
 from cascaded_dllm.model.integrity import STEP_PREFIX, checkpoint_fault, numbered, write_checksums
 from cascaded_dllm.model.stage_settings import WEIGHTS_FILES
+from cascaded_dllm.os_errors import write_errors
 from cascaded_dllm.train.deletion import Deletion
 
 PARTS = "optimizer"

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from cascaded_dllm.atomic import write_errors
 from cascaded_dllm.diffusion.bound import BoundEstimate
 from cascaded_dllm.model.devices import host_by_default
 from cascaded_dllm.model.integrity import STEP_PREFIX
 from cascaded_dllm.model.stage_settings import StageSettings
+from cascaded_dllm.os_errors import write_errors
 from cascaded_dllm.run_lock import run_lock, until_told
 from cascaded_dllm.train.checkpoint import HostCopy, Keeping, parts_beside, save_checkpoint
 from cascaded_dllm.train.deletion import Deletion

@@ -8,11 +8,12 @@ from typing import Any
 import yaml
 from safetensors.torch import load_file
 
-from cascaded_dllm.atomic import INCOMPLETE, require_creatable, write_errors, write_text
+from cascaded_dllm.atomic import INCOMPLETE, require_creatable, write_text
 from cascaded_dllm.errors import CheckpointError, OutputError
 from cascaded_dllm.file_names import RUN_CONFIG_FILE
 from cascaded_dllm.model.integrity import newest_complete
 from cascaded_dllm.model.stage_settings import WEIGHTS_FILES
+from cascaded_dllm.os_errors import write_errors
 from cascaded_dllm.run_lock import LOCK_FILE
 from cascaded_dllm.train.checkpoint import PARTS, load_trainer_state
 from cascaded_dllm.train.metrics_file import METRICS_FILE, forget_after

@@ -14,8 +14,9 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, Protocol, final, runtime_checkable
 
-from cascaded_dllm.atomic import write_errors, write_text
+from cascaded_dllm.atomic import write_text
 from cascaded_dllm.errors import ConfigError, MissingExtraError
+from cascaded_dllm.os_errors import write_errors
 from cascaded_dllm.train.metrics_file import METRICS_FILE
 
 WANDB_ID_FILE = "wandb_id.txt"

@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
@@ -128,8 +129,12 @@ def deaf_to_terminal() -> Iterator[None]:
     process that multiprocessing starts by itself, to free what others leave behind, would otherwise be missed with a
     warning.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    of_terminal = {signal.SIGINT, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, of_terminal)
     try:
+        # Where this thread begins that process, multiprocessing lets SIGINT through again.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, of_terminal)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

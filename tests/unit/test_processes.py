@@ -110,6 +110,23 @@ with process_pool(1) as pool:
 """
 
 
+FIRST_LOCK = """
+import multiprocessing, signal
+from cascaded_dllm.processes import deaf_to_terminal
+
+with deaf_to_terminal():
+    multiprocessing.get_context("spawn").Lock()
+    print(sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())) == [signal.SIGHUP, signal.SIGINT])
+print(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+"""
+
+
+def test_a_terminal_stays_unheard_where_multiprocessing_begins_its_own_process():
+    """The first lock of a program begins it, which lets SIGINT through again in the thread that asked for the lock."""
+    done = subprocess.run([sys.executable, "-c", FIRST_LOCK], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\nset()\n", "")
+
+
 @pytest.mark.slow
 def test_exception_ends_what_runs():
     pids = []

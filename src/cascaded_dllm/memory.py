@@ -27,8 +27,7 @@ def memory_limit(root: Path = Path("/")) -> int:
         root: of the file system that says which control groups of Linux the process is in, and their limits.
     """
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    groups = root / "proc/self/cgroup"
-    for line in groups.read_text().splitlines() if groups.exists() else ():
+    for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
             top, name = root / "sys/fs/cgroup", "memory.max"
@@ -40,7 +39,14 @@ def memory_limit(root: Path = Path("/")) -> int:
         # limit of the container is found at the top.
         group = top / path.strip("/")
         for folder in (group, *group.parents):
-            if folder.is_relative_to(top) and (folder / name).exists():
-                limit = (folder / name).read_text().strip()
-                limits += [int(limit)] if limit.isdigit() else []
+            if folder.is_relative_to(top) and (limit := _text(folder / name).strip()).isdigit():
+                limits.append(int(limit))
     return min(limits)
+
+
+def _text(path: Path) -> str:
+    """The text of a file; none if the system has no such file, or does not show it to this user."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -48,3 +48,11 @@ def test_limit(tmp_path: Path, groups: str | None, limits: dict[str, str], limit
 
 def test_of_this_process() -> None:
     assert 0 < memory_limit() <= OF_MACHINE
+
+
+def test_a_limit_that_the_system_does_not_show(tmp_path: Path) -> None:
+    """For some users and containers the files are there and cannot be read, as a folder cannot."""
+    (tmp_path / "sys/fs/cgroup/memory.max").mkdir(parents=True)
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("0::/\n")
+    assert memory_limit(tmp_path) == OF_MACHINE

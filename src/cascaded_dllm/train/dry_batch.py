@@ -23,9 +23,8 @@ def try_one_batch(trainer: Trainer) -> None:
     Raises:
         DryBatchError: memory is short, or data and network do not fit; the message names the remedy.
     """
-    least, most = _least_bytes(trainer), memory_limit()
     # A system gives out more memory than it has and then kills the process, which could not say why.
-    if trainer.device.type == "cpu" and least > most:
+    if trainer.device.type == "cpu" and (least := _least_bytes(trainer)) > (most := memory_limit()):
         raise DryBatchError(_short_of_memory(trainer, f"together {least / 1e9:.1f} GB at least, of {most / 1e9:.1f}"))
     try:
         trainer.rehearse()

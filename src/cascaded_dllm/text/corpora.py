@@ -41,8 +41,8 @@ def open_corpus(
     """The corpus called `dataset`: built in, known by name, a file or folder, or any dataset of the hub.
 
     Args:
-        dataset: stories or python-docs; one of `HUB_CORPORA`; a path, written ./name if it is called like one of these;
-            or a dataset of the hub, as owner/name or owner/name:configuration.
+        dataset: stories or python-docs; one of `HUB_CORPORA`; a path, as a `Path`, or written ./name if it is called
+            like one of these; or a dataset of the hub, as owner/name or owner/name:configuration.
         split: train, valid or test, or a name of the dataset's own; ignored for a path.
         text_field: the field or column that holds the text, DEFAULT_TEXT_FIELD if None; a corpus known by name has its
             own.
@@ -65,7 +65,9 @@ def open_corpus(
     known_form = None if form is None else one_of("the form", form, FORMS)
     of_files = {"text_field": text_field, "unit": unit, "bad_records": bad_records}
     options = of_files | {"form": form, "revision": revision, "streaming": streaming}
-    dataset = str(dataset)
+    if isinstance(dataset, Path):
+        # As a text it could be a name: a `Path` does not keep the ./ that says otherwise.
+        dataset = str(dataset.expanduser().absolute())
     if dataset in BUILT_IN:
         require_read(dataset, "built in", options)
         return _built_in(dataset, split)

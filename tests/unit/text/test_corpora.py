@@ -56,6 +56,18 @@ def test_path_of_a_corpus(tmp_path: Path) -> None:
     assert as_path.source == as_text.source
 
 
+@pytest.mark.parametrize("name", ["stories", next(iter(HUB_CORPORA))])
+def test_a_path_is_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """It would be another corpus, without a word: a `Path` of ./stories is the same as that of stories."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=rf"{name} is not a file or folder; check the path"):
+        open_corpus(Path(name), split="train")
+    Path(name).mkdir()
+    Path(name, "a.txt").write_text("One")
+    for place in (Path(f"./{name}"), f"./{name}"):
+        assert [document.text for document in open_corpus(place, split="train").documents()] == ["One"]
+
+
 def test_no_documents() -> None:
     with pytest.raises(DataError, match="the corpus 'mine' holds 0 documents that are not blank; give one with text"):
         list(Corpus.from_documents("mine", DOCUMENTS[1:2]).documents())

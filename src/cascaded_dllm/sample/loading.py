@@ -158,7 +158,10 @@ def _sampler(model: ScoreModel, settings: StageSettings, length: int, prefix_len
 
 def _local_folder(source: str | Path) -> Path:
     """The place of `source` on this machine, downloaded if it is a hub id: what is neither built in nor a path."""
-    path = BUILT_IN.get(str(source), Path(source))
+    path = Path(source)
+    # A `Path` does not keep the ./ by which a folder of this name is told from the built-in one.
+    if isinstance(source, str) or not path.exists():
+        path = BUILT_IN.get(str(source), path)
     return path if path.exists() else hub_folder(str(source))
 
 

@@ -1,6 +1,7 @@
 """The cascades that come with the package: what is there is what was trained, and does what is said of it."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +39,9 @@ def test_a_folder_of_that_name_is_written_with_a_dot(tmp_path, monkeypatch) -> N
     # The card of another cascade in such a folder does not load the built-in one.
     other = Cascade.from_pretrained("stories").save_pretrained(tmp_path / "b" / "stories")
     assert "from_pretrained('./stories')" in (other / "README.md").read_text()
+    monkeypatch.chdir(other.parent)
+    # What a command finds is loaded as a `Path`.
+    assert bundle_folder(bundle_folder("./stories")) == Path("stories")
 
 
 @pytest.mark.slow

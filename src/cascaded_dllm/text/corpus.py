@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import final
 
-from cascaded_dllm.checks import require_at_least, require_whole
+from cascaded_dllm.checks import require_whole
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.text.document import Document, Dropped, Holdout, Part, Reader, WholeReader
 from cascaded_dllm.text.file_hashes import HashedFile, known_hashes
@@ -120,10 +120,10 @@ class Corpus:
         """The corpus of every `every`-th record, or of all others, renumbered; together they are this corpus.
 
         Raises:
-            ConfigError: `every` is less than 2.
+            ConfigError: `every` is not a whole number, or less than 2.
         """
         require_numbers(None, every)
-        return replace(self, holdout=Holdout(every, held))
+        return replace(self, holdout=Holdout(int(every), held))
 
     def hint(self) -> str | None:
         """A message if the documents of the corpus are probably not what the user meant; else None."""
@@ -151,7 +151,7 @@ def require_numbers(num_records: int | None, holdout: int | None) -> None:
     if num_records is not None:
         require_whole("--num-documents", num_records, 1)
     if holdout is not None:
-        require_at_least("--holdout", holdout, 2, hint="since it holds out one record of that many")
+        require_whole("--holdout", holdout, 2, hint="since it holds out one record of that many")
 
 
 def no_documents(corpus: Corpus, dropped: Mapping[str, int]) -> DataError:

@@ -44,10 +44,14 @@ def test_first_records() -> None:
     assert corpus.first(3).source == {**corpus.source, "first": 3}
     with without_type_checks():
         assert json.dumps(corpus.first(np.int64(3)).source) == json.dumps(corpus.first(3).source)
+        held = [corpus.side(every, held=True).source for every in (np.int64(3), 3)]
+        assert json.dumps(held[0]) == json.dumps(held[1])
     with pytest.raises(ConfigError, match="--num-documents is 0; it must be at least 1"):
         corpus.first(0)
     with without_type_checks(), pytest.raises(ConfigError, match=r"--num-documents is 1\.5; it must be a whole number"):
         corpus.first(1.5)  # type: ignore[arg-type]
+    with without_type_checks(), pytest.raises(ConfigError, match=r"--holdout is 2\.5; it must be a whole number"):
+        corpus.side(2.5, held=True)  # type: ignore[arg-type]
 
 
 def test_path_of_a_corpus(tmp_path: Path) -> None:

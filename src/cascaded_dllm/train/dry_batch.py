@@ -24,8 +24,8 @@ def try_one_batch(trainer: Trainer) -> None:
         DryBatchError: memory is short, or data and network do not fit; the message names the remedy.
     """
     # A system gives out more memory than it has and then kills the process, which could not say why.
-    if trainer.device.type == "cpu" and (least := _least_bytes(trainer)) > (most := memory_limit()):
-        raise DryBatchError(_short_of_memory(trainer, f"together {least / 1e9:.1f} GB at least, of {most / 1e9:.1f}"))
+    if trainer.device.type == "cpu":
+        _require_least_memory(trainer)
     try:
         trainer.rehearse()
     except (RuntimeError, IndexError, MemoryError) as error:
@@ -52,11 +52,7 @@ def room_for_network(device: torch.device) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_short_of_memory(error):
             raise
-        raise DryBatchError(
-            f"there is no room for the network and what belongs to it in the memory of {device} "
-            f"({_first_line(error)}); give a smaller model (model=tiny, model.hidden_size, model.num_blocks), or a "
-            "device with more free memory"
-        ) from error
+        raise DryBatchError(_no_room_for_network(device, _first_line(error))) from error
 
 
 def _first_line(error: BaseException) -> str:
@@ -79,17 +75,42 @@ def _own_sequences(trainer: Trainer) -> int:
     return trainer.loop.batch_size // (trainer.group.size * len(trainer.dataset.parts))
 
 
-def _least_bytes(trainer: Trainer) -> int:
-    """The memory that a step of this process needs at the least, in bytes."""
-    model, config = trainer.model, trainer.model.config
-    trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
-    state = _STATE_COPIES * trained // (trainer.group.size if trainer.parallel.storage.is_split else 1)
+def _require_least_memory(trainer: Trainer) -> None:
+    """Checks that there is as much memory as a step of this process needs at the least.
+
+    Raises:
+        DryBatchError: there is less.
+    """
+    state, kept, most = _state_bytes(trainer), _kept_bytes(trainer), memory_limit()
+    reason = f"together {(state + kept) / 1e9:.1f} GB at least, of {most / 1e9:.1f}"
+    if state > most:
+        raise DryBatchError(_no_room_for_network(trainer.device, reason))
+    if state + kept > most:
+        raise DryBatchError(_short_of_memory(trainer, reason))
+
+
+def _state_bytes(trainer: Trainer) -> int:
+    """The bytes of the network and what belongs to it, whatever the batch."""
+    trained = sum(parameter.nbytes for parameter in trainer.model.parameters() if parameter.requires_grad)
+    return _STATE_COPIES * trained // (trainer.group.size if trainer.parallel.storage.is_split else 1)
+
+
+def _kept_bytes(trainer: Trainer) -> int:
+    """The bytes that the largest part of a batch keeps for its gradients at the least."""
     if trainer.objective.halves == "layout":
-        return state
+        return 0
+    model, config = trainer.model, trainer.model.config
     size, in_front, length = _largest_part(trainer)
     # The last block goes on with the masked positions only.
     numbers = size * (in_front + length) * _KEPT_WIDTHS * config.hidden_size * (config.num_blocks - 1)
-    return state + numbers * (model.compute_dtype or torch.float32).itemsize
+    return numbers * (model.compute_dtype or torch.float32).itemsize
+
+
+def _no_room_for_network(device: torch.device, reason: str) -> str:
+    return (
+        f"there is no room for the network and what belongs to it in the memory of {device} ({reason}); give a smaller "
+        "model (model=tiny, model.hidden_size, model.num_blocks), or a device with more free memory"
+    )
 
 
 def _short_of_memory(trainer: Trainer, reason: str) -> str:

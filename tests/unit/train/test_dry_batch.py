@@ -121,9 +121,9 @@ def test_short_of_memory_with_nothing_left_to_divide(make_trainer, monkeypatch):
 
 def test_more_than_the_memory_of_the_machine(make_trainer, monkeypatch):
     """The system would give it out all the same, and then kill the process."""
-    trainer = make_trainer(accum=2)
+    trainer = make_trainer(accum=2, model={"num_blocks": 3})
     config, size = trainer.model.config, sum(parameter.nbytes for parameter in trainer.model.parameters())
-    needed = 5 * size + 4 * (4 * 10 * 10 * config.hidden_size * (config.num_blocks - 1))
+    needed = 5 * size + 4 * (4 * 10 * 10 * config.hidden_size * 2)
     monkeypatch.setattr(dry_batch, "memory_limit", lambda: needed - 1)
     message = (
         r"no room for 4 x \(3 \+ 7\) .* \(together 0.0 GB at least, of 0.0\); give training\.accum=4, which changes"
@@ -132,24 +132,30 @@ def test_more_than_the_memory_of_the_machine(make_trainer, monkeypatch):
         try_one_batch(trainer)
     monkeypatch.setattr(dry_batch, "memory_limit", lambda: needed)
     try_one_batch(trainer)
+    # No batch is small enough for it.
+    monkeypatch.setattr(dry_batch, "memory_limit", lambda: 5 * size - 1)
+    with pytest.raises(
+        DryBatchError, match=r"no room for the network .* of cpu \(together 0.0 GB .*; give a smaller m"
+    ):
+        try_one_batch(trainer)
 
 
 def test_the_least_memory_of_less(make_trainer, monkeypatch):
     """In bfloat16, of a placed stage whose fill is frozen, of frozen weights, and of weights split among processes."""
-    trainer = make_trainer()
+    trainer = make_trainer(model={"num_blocks": 3})
     weights = list(trainer.model.parameters())
     size = sum(parameter.nbytes for parameter in weights)
-    kept = dry_batch._least_bytes(trainer) - 5 * size
+    kept = dry_batch._kept_bytes(trainer)
     trainer.model.compute_dtype = torch.bfloat16
-    assert dry_batch._least_bytes(trainer) == 5 * size + kept // 2
+    assert dry_batch._kept_bytes(trainer) == kept // 2 > 0
     monkeypatch.setattr(trainer, "objective", replace(trainer.objective, halves="layout"))
-    assert dry_batch._least_bytes(trainer) == 5 * size
+    assert dry_batch._kept_bytes(trainer) == 0
     weights[0].requires_grad_(False)
-    assert dry_batch._least_bytes(trainer) == 5 * (size - weights[0].nbytes)
+    assert dry_batch._state_bytes(trainer) == 5 * (size - weights[0].nbytes)
     split = mock.Mock(group=mock.Mock(size=2), storage=mock.Mock(is_split=True))
     monkeypatch.setattr(type(trainer), "group", split.group)
     monkeypatch.setattr(trainer, "parallel", split)
-    assert dry_batch._least_bytes(trainer) == 5 * (size - weights[0].nbytes) // 2
+    assert dry_batch._state_bytes(trainer) == 5 * (size - weights[0].nbytes) // 2
 
 
 def test_data_that_does_not_fit_the_network(make_trainer, monkeypatch):

@@ -111,7 +111,7 @@ def test_a_signal_as_a_run_ends_stops_the_command(
     arguments = command(flat, stories, tmp_path, "training.num_steps=3")
     stopped = run_process(told_as_the_first_run_ends, number, arguments)
     assert stopped.returncode == code
-    assert "stage 1: complete; stopped before the next run, with which the same command goes on" in stopped.stderr
+    assert "stage 1: complete; stopped before what comes next, with which the same command goes on" in stopped.stderr
     assert (tmp_path / "stage1" / "checkpoints" / "step_3").is_dir()
     assert not (tmp_path / "stage2").exists()
     shown = success(*arguments)

@@ -40,7 +40,7 @@ def run_with_progress(run: Run, description: str, *, is_last: bool = True) -> No
         warn(f"{description}: {_end(stopped, run.trainer.loop.num_steps)}")
         raise typer.Exit(request.exit_code)
     if not is_done:
-        warn(f"{description}: complete; stopped before the next run, with which the same command goes on")
+        warn(f"{description}: complete; stopped before what comes next, with which the same command goes on")
         raise typer.Exit(request.exit_code)
 
 

@@ -55,7 +55,7 @@ def _launch(config: TrainConfig, number: int, is_last: bool) -> None:
         raise typer.Exit(request.exit_code if request.is_made() else codes[0])
     if request.is_made() and not is_last:
         # It came after the last moment at which the processes could be told.
-        warn("the run is complete; stopped before the next one, with which the same command goes on")
+        warn("the run is complete; stopped before what comes next, with which the same command goes on")
         raise typer.Exit(request.exit_code)
 
 

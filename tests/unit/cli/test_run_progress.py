@@ -131,5 +131,5 @@ def test_a_request_that_only_another_process_got_as_the_run_ended(capsys, is_las
         run_with_progress(run, "stage 1", is_last=is_last)
     assert ended.value.exit_code == 75
     assert capsys.readouterr().err == (
-        "stage 1: complete; stopped before the next run, with which the same command goes on\n"
+        "stage 1: complete; stopped before what comes next, with which the same command goes on\n"
     )

@@ -138,6 +138,6 @@ def test_a_request_that_came_as_the_processes_ended(monkeypatch, capsys, is_last
         with pytest.raises(typer.Exit) as ended:
             train_run(config, is_last=False)
         assert ended.value.exit_code == 75
-    said = "" if is_last else "the run is complete; stopped before the next one, with which the same command goes on\n"
-    assert capsys.readouterr().err == said
+    said = "the run is complete; stopped before what comes next, with which the same command goes on\n"
+    assert capsys.readouterr().err == ("" if is_last else said)
     assert signal.getsignal(signal.SIGTERM) == before

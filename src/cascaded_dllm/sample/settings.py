@@ -194,7 +194,7 @@ class RunSettings:
 def absolute_source(source: str | Path) -> str:
     """An existing path as an absolute one; a hub id, or the name of a built-in bundle, unchanged."""
     path = Path(source)
-    return str(path.resolve()) if path.exists() and str(source) not in BUILT_IN else str(source)
+    return str(path.resolve()) if path.exists() and source not in BUILT_IN else str(source)
 
 
 def _ranking(drawing: Drawing) -> str | None:

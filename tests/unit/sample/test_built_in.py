@@ -32,6 +32,7 @@ def test_a_folder_of_that_name_is_written_with_a_dot(tmp_path, monkeypatch) -> N
     (tmp_path / "stories").mkdir()
     assert bundle_folder("stories") == BUILT_IN["stories"]
     assert [absolute_source(name) for name in ("stories", "./stories")] == ["stories", str(tmp_path / "stories")]
+    assert absolute_source(Path("stories")) == str(tmp_path / "stories")
     with pytest.raises(CheckpointError, match=r"\./stories is not a bundle of all stages"):
         bundle_folder("./stories")
     with pytest.raises(CheckpointError, match=r"there is no bundle stori; did you mean stories, which comes with"):

@@ -304,8 +304,12 @@ def test_what_is_no_text(stories, judge, tmp_path):
     assert "no --tokenizer is given, and" in told("texts.txt", content=b"a fox\n")
     assert "is a folder without settings.json, so not a sampling run" in failure("evaluate", "samples", stories)
     # That it is not there is said before anything is asked about it.
-    assert "is not a file; give a text file" in told("missing.txt")
+    missing = tmp_path / "nope"
+    assert "nope does not exist; name the folder of a sampling run, a .txt file" in failure(
+        "evaluate", "samples", missing
+    )
     assert "is empty (0 bytes)" in told("empty.txt", "--tokenizer", stories, content=b"")
     assert "is not UTF-8 at byte 3" in told("latin.txt", "--tokenizer", stories, content=b"caf\xe9\n")
     assert "is not a file; give a text file" in told(*fox, "--reference", tmp_path)
+    assert "nope does not exist; name a folder that `cdllm preprocess` made" in told(*fox, "--reference", missing)
     assert "has the tokenizer" in told("texts.txt", "--tokenizer", judge, "--reference", stories)

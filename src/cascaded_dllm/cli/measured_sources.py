@@ -67,6 +67,7 @@ def read_written(path: Path, *, tokenizer: str | None, reference: Path | None, u
         raise ConfigError(
             f"{path} is a folder without {SETTINGS_FILE}, so not a sampling run; give one, or a .txt or .jsonl file"
         )
+    _require_there(path, "the folder of a sampling run")
     texts = read_text_list(path, unit)
     if tokenizer is None and reference is not None and is_data(reference):
         tokenizer = str(reference)
@@ -77,6 +78,16 @@ def read_written(path: Path, *, tokenizer: str | None, reference: Path | None, u
         )
     shared = Tokenizer.load(tokenizer)
     return Written(texts=MeasuredTexts.of_texts(texts, shared), tokenizer=shared, num_asked=len(texts))
+
+
+def _require_there(path: Path, folder: str) -> None:
+    """Checks that a path leads somewhere; `folder` says which folder it might have been meant to be.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if not path.exists():
+        raise ConfigError(f"{path} does not exist; name {folder}, a .txt file with one text a line, or a .jsonl file")
 
 
 def is_data(path: Path) -> bool:
@@ -106,6 +117,7 @@ def read_reference(
     """
     num_texts = len(written.texts)
     if not is_data(path):
+        _require_there(path, "a folder that `cdllm preprocess` made")
         texts = read_text_list(path, unit)
         chosen = numpy_generator(seed, "reference texts").permutation(len(texts))[:num_texts]
         return MeasuredTexts.of_texts([texts[place] for place in sorted(chosen)], written.tokenizer)

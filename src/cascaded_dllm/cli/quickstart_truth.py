@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from cascaded_dllm.cli.console import console
+from cascaded_dllm.cli.console import console, visible
 from cascaded_dllm.evaluate.likelihood import JointBound, mean_and_error
 from cascaded_dllm.text.stories import StoryGrammar
 
@@ -56,5 +56,5 @@ def accepted_share(texts: Sequence[str]) -> dict[str, object]:
         f"[bold]{share:.1%}[/] of {len(texts)} texts belong to the grammar; {distinct} of all are distinct", markup=True
     )
     for text in rejected[:2]:
-        console.print(f"rejected: {text}\n  {grammar.explain(text)}", style="dim")
+        console.print(f"rejected: {visible(text)}\n  {grammar.explain(text)}", style="dim")
     return {"accepted_share": share, "num_samples": len(texts), "distinct_texts": distinct}

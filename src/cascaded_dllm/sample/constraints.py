@@ -128,9 +128,11 @@ def _keywords(keywords: Sequence[str], tokenizer: Tokenizer, length: int) -> tup
         found.append(tuple(token for word in words_of(keyword, tokenizer) for token in word))
     num_tokens = sum(map(len, found))
     if num_tokens > length:
+        # A word that the tokenizer has not learnt has several tokens, of which the user cannot know.
+        most, longest = max((len(tokens), keyword) for tokens, keyword in zip(found, keywords, strict=True))
         raise ConfigError(
             f"the keywords have {num_tokens} tokens and stage 1 writes {length}; leave some out, or give them as an "
-            "outline, which enters at a later stage"
+            f"outline, which enters at a later stage; most tokens, {most}, has {longest!r}"
         )
     return tuple(found)
 
@@ -216,7 +218,9 @@ def _require_given(given: GivenStage, stage_lengths: Sequence[int], vocab_size: 
                 fewer = " or fewer, but at least one" if given.stage == 1 else ""
                 raise ConfigError(
                     f"text {number} of stage {stage} has {len(ids)} tokens and must have {length}{fewer}; change it, "
-                    "or give its words as an outline, around which the rest is written"
+                    "or give its words as an outline, around which the rest is written; a text of a run that is given "
+                    "as a file of text is cut into tokens anew, which may be more or fewer, and the folder of the run "
+                    "keeps them"
                 )
 
 

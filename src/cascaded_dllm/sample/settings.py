@@ -174,8 +174,9 @@ class RunSettings:
         """
         path = folder / SETTINGS_FILE
         if not path.is_file():
+            fault = f"it has no {SETTINGS_FILE}" if folder.exists() else "it does not exist"
             raise ConfigError(
-                f"{folder} is not the folder of a sampling run: it has no {SETTINGS_FILE}; give one that `cdllm "
+                f"{folder} is not the folder of a sampling run: {fault}; give one that `cdllm "
                 "sample` has begun, <output_dir>/sample_cascade_..._len_<L>_<time>"
             )
         try:

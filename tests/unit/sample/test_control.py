@@ -165,6 +165,10 @@ def test_what_the_next_stage_must_contain() -> None:
             {"keywords": ("lighthouse keeper storm boat",) * 3},
             r"the keywords have \d+ tokens and stage 1 writes 6; leave some out, or give them as an outline",
         ),
+        (
+            {"keywords": ("storm", "quasar spaceships")},
+            r"which enters at a later stage; most tokens, \d+, has 'quasar spaceships'$",
+        ),
         ({"outline": " \n"}, "the outline is empty; give at least one word"),
         ({"outline": "storm boat " * 20}, r"the outline has \d+ tokens and the last stage writes 24; shorten it"),
         (

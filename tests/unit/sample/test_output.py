@@ -292,12 +292,14 @@ def test_texts_of_another_run(tmp_path: Path) -> None:
         run.samples()
 
 
-def test_folder_of_something_else(tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(
-            ConfigError, match=rf"{folder} is not the folder of a sampling run: it has no settings\.json"
-        ):
-            SampleRun.open(folder)
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("", r"it has no settings\.json; give"), ("nowhere", "it does not exist; give")],
+)
+def test_folder_of_something_else(tmp_path: Path, name: str, reason: str) -> None:
+    folder = tmp_path / name
+    with pytest.raises(ConfigError, match=f"{re.escape(str(folder))} is not the folder of a sampling run: {reason}"):
+        SampleRun.open(folder)
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,9 @@ def _require_least_memory(trainer: Trainer) -> None:
     if state > most:
         raise DryBatchError(_no_room_for_network(trainer.device, reason))
     if state + kept > most:
-        raise DryBatchError(_short_of_memory(trainer, reason))
+        # Parts as small as the memory asks for, at the least.
+        accum = -(-trainer.loop.accum * kept // max(1, most - state))
+        raise DryBatchError(_short_of_memory(trainer, reason, accum))
 
 
 def _state_bytes(trainer: Trainer) -> int:
@@ -113,10 +115,11 @@ def _no_room_for_network(device: torch.device, reason: str) -> str:
     )
 
 
-def _short_of_memory(trainer: Trainer, reason: str) -> str:
+def _short_of_memory(trainer: Trainer, reason: str, accum: int = 1) -> str:
+    """The message about a batch that is too large; more parts are advised than now, and at least `accum`."""
     loop, own = trainer.loop, _own_sequences(trainer)
     size, in_front, length = _largest_part(trainer)
-    finer = next((n for n in range(loop.accum + 1, own + 1) if own % n == 0), None)
+    finer = next((n for n in range(max(loop.accum + 1, accum), own + 1) if own % n == 0), None)
     remedies = [] if finer is None else [f"training.accum={finer}, which changes no number"]
     if trainer.model.compute_dtype is None:
         remedies.append("dtype=bfloat16")

@@ -132,6 +132,14 @@ def test_more_than_the_memory_of_the_machine(make_trainer, monkeypatch):
         try_one_batch(trainer)
     monkeypatch.setattr(dry_batch, "memory_limit", lambda: needed)
     try_one_batch(trainer)
+    # Four parts of two would not do either; of one sequence, eight may.
+    monkeypatch.setattr(dry_batch, "memory_limit", lambda: 5 * size + (needed - 5 * size) // 4)
+    with pytest.raises(DryBatchError, match=r"no room for 4 x .*; give training\.accum=8, which changes"):
+        try_one_batch(trainer)
+    # No part is small enough for it.
+    monkeypatch.setattr(dry_batch, "memory_limit", lambda: 5 * size + 1)
+    with pytest.raises(DryBatchError, match=r"no room for 4 x .*; give dtype=bfloat16, or a smaller training\.batch"):
+        try_one_batch(trainer)
     # No batch is small enough for it.
     monkeypatch.setattr(dry_batch, "memory_limit", lambda: 5 * size - 1)
     with pytest.raises(

@@ -1,7 +1,10 @@
 """The protocol of a scorer, and the step from the importance of words to the importance of tokens."""
 
+import json
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+from cascaded_dllm.errors import ConfigError
 
 JsonScalar: TypeAlias = str | int | float | bool
 
@@ -36,6 +39,24 @@ class Scorer(Protocol):
     def describe(self) -> dict[str, JsonScalar]:
         """Everything that changes the result of `score`; it goes into the manifest and its fingerprint."""
         ...
+
+
+def description_of(scorer: Scorer) -> dict[str, Any]:
+    """What a scorer says of itself, which is to be stored as JSON.
+
+    Raises:
+        ConfigError: it is not a dictionary, or JSON cannot hold it.
+    """
+    found: Any = scorer.describe()
+    try:
+        json.dumps(found)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"the scorer describes itself by {found!r}, which JSON cannot hold ({error}); give texts and plain numbers"
+        ) from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"the scorer describes itself by {found!r}; it must be a dictionary")
+    return found
 
 
 def align(words: Sequence[Word], offsets: Iterable[tuple[int, int]], background: float) -> list[float]:

@@ -1,13 +1,12 @@
 """From a corpus to a preprocessed dataset, shard by shard."""
 
 import contextlib
-import json
 import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 from cascaded_dllm.atomic import remove_abandoned
 from cascaded_dllm.cascade.select import SELECTION_METHODS
@@ -18,7 +17,7 @@ from cascaded_dllm.data.preprocessed import PreprocessedDataset, shard_folder, s
 from cascaded_dllm.data.shards import Shard, SourceHash, remove_damaged, shard_fingerprint, write_shard
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.file_names import TOKENIZER_FILE
-from cascaded_dllm.importance.base import Scorer
+from cascaded_dllm.importance.base import Scorer, description_of
 from cascaded_dllm.preprocess.batches import batches_of
 from cascaded_dllm.preprocess.completion import (
     PREPARED_FOLDER,
@@ -88,7 +87,7 @@ class Plan:
             source=dict(corpus.source),
             num_shards=int(num_shards),
             method=scorer.method,
-            scorer=_description(scorer),
+            scorer=description_of(scorer),
             background=plain_number("the scorer's background", scorer.background),
             tokenizer=tokenizer.fingerprint,
             vocab_size=tokenizer.vocab_size,
@@ -270,24 +269,6 @@ class Plan:
         """The folders of all existing shards, whole or damaged."""
         folders = (shard_folder(self.folder, index) for index in range(self.settings.num_shards))
         return [folder for folder in folders if (folder / MANIFEST_FILE).is_file()]
-
-
-def _description(scorer: Scorer) -> dict[str, Any]:
-    """What a scorer says of itself.
-
-    Raises:
-        ConfigError: it is not a dictionary, or JSON cannot hold it.
-    """
-    found: Any = scorer.describe()
-    try:
-        json.dumps(found)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"the scorer describes itself by {found!r}, which JSON cannot hold ({error}); give texts and plain numbers"
-        ) from error
-    if not isinstance(found, dict):
-        raise ConfigError(f"the scorer describes itself by {found!r}; it must be a dictionary")
-    return found
 
 
 def check_known_settings(folder: Path, corpus: Corpus, *, num_shards: int) -> None:
